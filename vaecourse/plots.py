@@ -1,0 +1,60 @@
+"""The figures' one style, and the pictures that chapters and the command line share."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+STYLE = Path(__file__).with_name("vaecourse.mplstyle")
+COLORS = {
+    "blue": "#0072B2",
+    "orange": "#D55E00",
+    "green": "#009E73",
+    "pink": "#CC79A7",
+    "yellow": "#E69F00",
+    "sky": "#56B4E9",
+    "grey": "#6E6E6E",
+}
+
+
+def use_style() -> None:
+    """Set the course's matplotlib style and, in a notebook, vector graphics."""
+    plt.style.use(STYLE)
+    if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()):
+        shell.run_line_magic("config", "InlineBackend.figure_formats = ['svg']")
+
+
+def show_image(axes: "Axes", image: Float[Tensor, " D"]) -> None:
+    """Draw one square image, ink dark on white, without ticks; grey values in [0, 1]."""
+    side = round(image.numel() ** 0.5)
+    axes.imshow(image.detach().cpu().reshape(side, side), vmin=0, vmax=1, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def image_grid(
+    images: Float[Tensor, "R C D"],
+    row_labels: list[str] | None = None,
+    column_labels: list[str] | None = None,
+    width: float = 6.4,
+) -> Figure:
+    """Draw images in R rows and C columns, with an optional word before each row and column."""
+    rows, columns, _ = images.shape
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(width, width * rows / columns), squeeze=False
+    )
+    for r in range(rows):
+        for c in range(columns):
+            show_image(axes[r, c], images[r, c])
+    for r, label in enumerate(row_labels or []):
+        axes[r, 0].set_ylabel(label, rotation=0, ha="right", va="center")
+    for c, label in enumerate(column_labels or []):
+        axes[0, c].set_title(label)
+    return figure
