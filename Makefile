@@ -61,8 +61,11 @@ lock: .venv/.ready ## compile requirements.txt anew from pyproject.toml
 
 $(STAMPS)/book: .venv/.ready $(BOOK) package-lock.json
 	@$(BIN)/python book/_ext/npm_ci.py
-	@$(BIN)/jupyter-book build . -W -n --keep-going --quiet
-	@mkdir -p $(@D) && touch $@
+	@echo "Building the book: _build/book.log tells how it goes"
+	@mkdir -p $(@D)
+	@$(BIN)/jupyter-book build . -W -n --keep-going > _build/book.log 2>&1 \
+	  || { cat _build/book.log; exit 1; }
+	@touch $@
 
 $(STAMPS)/browser:
 	@command -v chromium chromium-browser google-chrome > /dev/null \

@@ -15,10 +15,13 @@ def _seeded_by(generator: torch.Generator | None) -> Iterator[None]:
     if generator is None:
         yield
         return
-    seed = torch.randint(2**62, (), generator=generator, device=generator.device).item()
-    cuda = [generator.device] if generator.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
-        torch.manual_seed(int(seed))
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    on_cpu = generator.device.type == "cpu"
+    with torch.random.fork_rng(devices=[] if on_cpu else [generator.device]):
+        if on_cpu:
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.cuda.manual_seed(seed)
         yield
 
 
@@ -30,7 +33,8 @@ def sample(
     """Draw without gradient, from `generator` where one is given.
 
     Returns a tensor of shape `shape + batch_shape + event_shape`. The global generator is left as
-    it was; without a generator, the global one is used.
+    it was; without a generator, the global one is used. A generator lives on the device of the
+    distribution's parameters.
     """
     with _seeded_by(generator):
         return distribution.sample(torch.Size(shape))

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 from torch.nn import functional as F
 
+from vaecourse.elbo import log_weights
+
 Scale = float | Literal["shared", "per_pixel"]
 
 
@@ -206,8 +208,7 @@ class VAE(nn.Module):
         """Log importance weights ln p_θ(x, zₖ) − ln q_φ(zₖ | x) of K draws from the encoder."""
         q_z = self.q_z(x)
         z = rsample_z(q_z, K, generator)
-        log_p_x_given_z = self.p_x_given_z(z).log_prob(x)
-        return log_p_x_given_z + self.p_z.log_prob(z) - q_z.log_prob(z)
+        return log_weights(x, z, self.p_z, self.p_x_given_z, q_z)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n D"]:
         """Mean images E[x | z] at n draws z ~ p(z): what is usually shown as samples.
