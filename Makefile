@@ -12,13 +12,14 @@ help: ## list the targets
 
 course: book ## build the book, release the assignments, grade the sample class
 	@$(BIN)/vaecourse release
-	@$(BIN)/python -m vaecourse.grading.sample
+	@$(BIN)/vaecourse sample
 	@$(BIN)/vaecourse grade
 	@$(BIN)/vaecourse feedback
+	@$(BIN)/vaecourse export
 	@echo
 	@echo "Read   open _build/html/index.html in a browser, or: make serve"
 	@echo "Do     open _course/release/kl/kl.ipynb in Jupyter, or: make lab"
-	@echo "Teach  marks are in _course/gradebook.db; write them to a file: $(BIN)/vaecourse export"
+	@echo "Teach  open _course/marks.csv and _course/feedback, or mark the derivations: $(BIN)/nbgrader --help"
 
 test: check book $(STAMPS)/browser ## check style and types, then run every test
 	$(BIN)/pytest

@@ -2,10 +2,11 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -87,13 +88,27 @@ def release(assignments: Assignments = None) -> None:
         )
 
 
+@app.command(epilog="Example: [bold]vaecourse sample kl[/bold]")
+def sample(assignments: Assignments = None) -> None:
+    """Hand in a sample class's notebooks, to see grading at work."""
+    from vaecourse.grading.sample import sample
+
+    with console.status("handing in"):
+        notebooks = sample(assignments=assignments or [])
+    console.print(f"{len(notebooks)} sample submissions in _course/submitted")
+
+
 @app.command(epilog="Example: [bold]vaecourse grade kl --student ada[/bold]")
 def grade(
     assignments: Assignments = None,
     student: Students = None,
     regrade: Annotated[bool, typer.Option(help="Run unchanged submissions again.")] = False,
 ) -> None:
-    """Grade what is in _course/submitted and show the marks."""
+    """Grade what is in _course/submitted and show the marks.
+
+    Students' code runs with your rights and without a sandbox: grade work of people you do not
+    trust only in a container or a spare account.
+    """
     from vaecourse.grading.grade import grade
 
     with console.status("grading") as status:
@@ -111,19 +126,29 @@ def grade(
 
 
 def _marks_table(marks: "list[Mark]") -> Table:
-    questions = list(dict.fromkeys(name for mark in marks for name in mark.questions))
+    rows = [_by_question(mark) for mark in marks]
+    questions = sorted({question for row in rows for question in row})
     table = Table(title=f"Marks for {marks[0].assignment}", title_justify="left", box=None)
-    table.add_column("student")
-    for name in questions:
-        table.add_column(name, justify="right")
-    table.add_column("total", justify="right")
-    table.add_column("state")
-    for mark in marks:
-        cells = ["" if (m := mark.questions.get(name)) is None else f"{m:g}" for name in questions]
-        total = "" if mark.score is None else f"{mark.score:g} of {mark.max_score:g}"
+    table.add_column("student", no_wrap=True)
+    for name in (*questions, "total"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for mark, row in zip(marks, rows, strict=True):
+        cells = [f"{row[question]:g}" if question in row else "" for question in questions]
+        total = "" if mark.score is None else f"{mark.score:g}/{mark.max_score:g}"
         state = f"{mark.state}, {mark.to_mark} to mark by hand" if mark.to_mark else mark.state
         table.add_row(mark.student, *cells, total, state)
     return table
+
+
+def _by_question(mark: "Mark") -> dict[str, float]:
+    # grade ids start with their question's number: q1-value and q1-batch are parts of q1
+    totals: dict[str, float] = {}
+    for name, earned in mark.questions.items():
+        if earned is not None:
+            question = name.split("-")[0]
+            totals[question] = totals.get(question, 0) + earned
+    return totals
 
 
 @app.command(epilog="Example: [bold]vaecourse feedback kl[/bold]")
@@ -174,10 +199,16 @@ def main() -> None:
     try:
         app()
     except CourseError as error:
-        Console(stderr=True).print(
-            f"[red]vaecourse:[/red] {error}", highlight=False, soft_wrap=True
-        )
-        sys.exit(1)
+        _fail(str(error))
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("nbgrader", "jupytext", "nbformat", "nbclient"):
+            raise
+        _fail("Grading needs more packages: pip install 'vaecourse[grade]'.")
+
+
+def _fail(sentence: str) -> NoReturn:
+    Console(stderr=True, soft_wrap=True).print("[red]vaecourse:[/red]", escape(sentence))
+    sys.exit(1)
 
 
 if __name__ == "__main__":
