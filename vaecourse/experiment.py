@@ -135,14 +135,14 @@ class _CompletionTask:
         images = x[:10]
         # the completion models were trained on binary pixels, and so are shown binary ones
         shown = binarize(images, generator)
-        given = torch.where(self.mask, shown, torch.full_like(shown, 0.35))
+        given = shown.masked_fill(~self.mask, 0)
         if isinstance(self.model, Baseline):
             completions = self.model.complete(shown, self.mask)[None]
         else:
             completions = self.model.complete(shown, self.mask, 4, generator)
         labels = ["image", "given"] + ["completed"] * len(completions)
         rows = torch.stack([images, given, *completions])
-        return {"completions": plots.image_grid(rows, labels)}
+        return {"completions": plots.image_grid(rows, labels, visible=self.mask)}
 
 
 def _task(

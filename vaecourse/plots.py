@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -31,18 +33,29 @@ def use_style() -> None:
         shell.run_line_magic("config", "InlineBackend.figure_formats = ['svg']")
 
 
-def show_image(axes: "Axes", image: Float[Tensor, " D"]) -> None:
-    """Draw one square image, ink dark on white, without ticks; grey values in [0, 1]."""
+def show_image(
+    axes: "Axes", image: Float[Tensor, " D"], visible: Bool[Tensor, " D"] | None = None
+) -> None:
+    """Draw one square image, ink dark on white, without ticks; grey values in [0, 1].
+
+    Where `visible` is True, ink is blue on light blue: the part that a completion was given.
+    """
     side = round(image.numel() ** 0.5)
-    axes.imshow(image.detach().cpu().reshape(side, side), vmin=0, vmax=1, interpolation="nearest")
+    ink, paper = torch.zeros(image.numel(), 3), torch.ones(image.numel(), 3)
+    if visible is not None:
+        ink[visible.cpu()] = torch.tensor(to_rgb(COLORS["blue"]))
+        paper[visible.cpu()] = torch.tensor(to_rgb("#DBEDFA"))
+    pixels = torch.lerp(paper, ink, image.detach().cpu().float().clamp(0, 1)[:, None])
+    axes.imshow(pixels.reshape(side, side, 3).numpy(), interpolation="nearest")
     axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
+    axes.spines[:].set(visible=visible is not None, color="#CCCCCC", linewidth=0.6)
 
 
 def image_grid(
     images: Float[Tensor, "R C D"],
     row_labels: list[str] | None = None,
     column_labels: list[str] | None = None,
+    visible: Bool[Tensor, " D"] | None = None,
     width: float = 6.4,
 ) -> Figure:
     """Draw images in R rows and C columns, with an optional word before each row and column."""
@@ -52,7 +65,7 @@ def image_grid(
     )
     for r in range(rows):
         for c in range(columns):
-            show_image(axes[r, c], images[r, c])
+            show_image(axes[r, c], images[r, c], visible)
     for r, label in enumerate(row_labels or []):
         axes[r, 0].set_ylabel(label, rotation=0, ha="right", va="center")
     for c, label in enumerate(column_labels or []):
