@@ -22,7 +22,7 @@ course: book ## build the book, release the assignments, grade the sample class
 	@echo "Teach  open _course/marks.csv and _course/feedback, or mark the derivations: $(BIN)/nbgrader --help"
 
 test: check book $(STAMPS)/browser ## check style and types, then run every test
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 check: .venv/.ready ## style, types and spelling
 	@$(BIN)/ruff format --check --quiet .
