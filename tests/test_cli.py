@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from vaecourse.cli import main
 from vaecourse.vae import VAE
 
-VERBS = ["train", "release", "grade", "feedback", "export", "doctor"]
+ROOT = Path(__file__).parents[1]
+VERBS = ["train", "release", "sample", "grade", "feedback", "export", "doctor"]
 
 
 class Result(NamedTuple):
@@ -146,3 +147,39 @@ def test_doctor_names_device_data_and_sandbox(tmp_path: Path) -> None:
         "VAECOURSE_DATA",
     ):
         assert word in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["release", "nope"], "There is no assignment 'nope'"),
+        (["sample", "nope"], "There is no assignment 'nope'"),
+        (["grade", "nope"], "There is no assignment 'nope'"),
+        (["feedback", "nope"], "There is no assignment 'nope'"),
+        (["export", "nope"], "There is no assignment 'nope'"),
+        (["grade", "kl"], "run `vaecourse release kl`"),
+        (["feedback"], "run `vaecourse grade` first"),
+        (["export"], "run `vaecourse release` first"),
+    ],
+)
+def test_wrong_input_to_grading_verbs_is_one_sentence(
+    words: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nbgrader_config.py").write_text((ROOT / "nbgrader_config.py").read_text())
+    (tmp_path / "solutions").symlink_to(ROOT / "solutions")
+    monkeypatch.chdir(tmp_path)
+    run = vaecourse(*words)
+    assert run.returncode == 1 and run.stdout == ""
+    assert run.stderr.startswith("vaecourse: ") and sentence in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("verb", ["release", "sample", "grade", "feedback", "export"])
+def test_grading_verbs_outside_a_course_are_refused(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = vaecourse(verb)
+    assert run.returncode == 1
+    assert "There is no nbgrader_config.py in" in run.stderr
+    assert len(run.stderr.splitlines()) == 1

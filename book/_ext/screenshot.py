@@ -7,7 +7,7 @@ from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "_build/html/book/elbo.html"
-PICTURE = ROOT / "book/_static/images/readme-book.png"
+PICTURE = ROOT / ".github/images/book.png"
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 860}, color_scheme="light")
-        page.goto(PAGE.as_uri())
+        page.goto(PAGE.as_uri() + "#fig-elbo-bars")
         page.wait_for_timeout(1500)  # equations are typeset
         page.screenshot(path=PICTURE)
         browser.close()
