@@ -3,7 +3,6 @@
 import importlib.metadata
 import platform
 import shutil
-import subprocess
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -70,16 +69,11 @@ def _browser() -> Check:
 
 
 def _sandbox() -> Check:
-    if platform.system() != "Linux":
-        return Check("sandbox", "none", "grade on Linux; reading and doing work everywhere")
-    if (bwrap := shutil.which("bwrap")) is None:
-        return Check("sandbox", "no bubblewrap", "install bubblewrap (apt-get install bubblewrap)")
-    works = subprocess.run(
-        [bwrap, "--unshare-all", "--ro-bind", "/", "/", "true"], capture_output=True, check=False
+    return Check(
+        "sandbox",
+        "none: submissions run with your rights",
+        "grade work of people you do not trust in a container or a spare account",
     )
-    if works.returncode:
-        return Check("sandbox", f"{bwrap} is not allowed here", "enable user namespaces")
-    return Check("sandbox", bwrap)
 
 
 CHECKS: list[Callable[[], Check]] = [
