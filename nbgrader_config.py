@@ -33,6 +33,13 @@ c.Execute.timeout = 60  # seconds a cell
 c.Execute.kernel_name = "python3"  # never a kernel that the submission names
 c.Execute.shutdown_kernel = "immediate"
 
+# A feedback page shows no hidden check, neither its source nor, in a traceback, its lines.
+c.GenerateFeedback.preprocessors = [
+    "nbgrader.preprocessors.GetGrades",
+    "vaecourse.grading.redact.Redact",
+    "nbconvert.preprocessors.CSSHTMLHeaderPreprocessor",
+]
+
 c.ExportApp.plugin_class = "vaecourse.grading.plugin.MarksCsv"
 
 c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\nraise NotImplementedError"}

@@ -216,8 +216,34 @@ def test_csv_is_quoted_and_an_absent_mark_is_empty(graded: tuple[Path, dict[str,
         assert row["score"] == ("" if score is None else str(score))
         assert row["to_mark"] == ("" if score is None else str(marks[student].to_mark))
     assert set(rows) == set(marks)
+
+
+def test_export_that_cannot_be_done_leaves_the_marks_file_alone(
+    graded: tuple[Path, dict[str, Mark]], tmp_path: Path
+) -> None:
+    root, _ = graded
+    path = export(root=root)
+    before = path.read_text()
     with pytest.raises(CourseFolderError, match="There is no folder .*: make it"):
         export(root=root, to=root / "absent/marks.csv")
+    with pytest.raises(CourseFolderError, match="cannot be written to .*: export to another file"):
+        export(root=root, to=tmp_path)
+    with pytest.raises(NoSubmission, match="no student 'nobody'"):
+        export(root=root, students=["nobody"], to=tmp_path / "some.csv")
+    with pytest.raises(CourseFolderError, match="is for the whole class"):
+        export(root=root, students=["right"])
+    assert path.read_text() == before
+    assert not (tmp_path / "some.csv").exists()
+
+
+def test_feedback_shows_the_message_of_a_hidden_check_and_not_the_check(
+    graded: tuple[Path, dict[str, Mark]],
+) -> None:
+    (page,) = feedback(root=graded[0], students=["wrong"])
+    text = page.read_text(encoding="utf-8")
+    assert "A point has no area." in text or "The unit disc has area" in text
+    for secret in ("HIDDEN TESTS", "isclose", "round_things ^"):
+        assert secret not in text
 
 
 def test_nothing_to_grade_is_said(released: Path, tmp_path: Path) -> None:

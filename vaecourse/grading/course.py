@@ -69,7 +69,7 @@ class Course:
         if not path.is_file():
             raise CourseFolderError(
                 f"There is no nbgrader_config.py in {root.resolve()}: run this from the folder "
-                "that holds it, or give that folder."
+                "that holds it."
             )
         try:
             # nbgrader itself would log a broken file and grade with its defaults.

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from vaecourse.grading import CourseFolderError, NotReleased
+from vaecourse.grading import CourseFolderError, NoSubmission, NotReleased
 from vaecourse.grading.course import Course, digest
 from vaecourse.grading.marks import gradebook, is_marked, questions
 
@@ -49,6 +49,10 @@ def export(
                 f"Assignment {name!r} is not released: run `vaecourse release {name}`."
             )
     path = to or course.folder / "marks.csv"
+    if wanted and to is None:
+        raise CourseFolderError(
+            f"{path} is for the whole class: name another file with --to for some students."
+        )
     if to and not to.parent.is_dir():
         raise CourseFolderError(f"There is no folder {to.parent}: make it, or export to another.")
     seen = course.gradebook_digest()
@@ -57,7 +61,19 @@ def export(
     entry = course.record.get("export", str(path))
     if seen is None or entry.get("key") != digest(seen, *names, "", *wanted, path):
         with gradebook(course) as book:
-            write_csv(book, path, assignments=names, students=wanted)
+            known = {student.id for student in book.students}
+            for student in wanted:
+                if student not in known:
+                    raise NoSubmission(
+                        f"There is no student {student!r} in the gradebook: check the name."
+                    )
+            try:
+                write_csv(book, path, assignments=names, students=wanted)
+            except OSError as error:
+                raise CourseFolderError(
+                    f"The marks cannot be written to {path} ({error.strerror}): export to another "
+                    "file."
+                ) from error
         key = digest(course.gradebook_digest() or "", *names, "", *wanted, path)
         course.record.put("export", str(path), entry={"key": key})
     return path
