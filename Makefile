@@ -69,7 +69,8 @@ $(STAMPS)/book: .venv/.ready $(BOOK) package-lock.json
 	@touch $@
 
 $(STAMPS)/browser:
-	@command -v chromium chromium-browser google-chrome > /dev/null \
+	@command -v chromium > /dev/null || command -v chromium-browser > /dev/null \
+	  || command -v google-chrome > /dev/null \
 	  || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
 	       && apt-get update -qq && apt-get install -y -qq chromium > /dev/null; } \
 	  || { echo "The browser tests need Chromium or Chrome: install one, then run make test again." >&2; exit 1; }

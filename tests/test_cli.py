@@ -102,6 +102,7 @@ def test_finished_run_is_not_trained_again(trained: Path) -> None:
         (["gan"], "There is no model 'gan': choose one of vae, cvae, baseline."),
         (["vae", "--data", "faces"], "There is no data set 'faces'"),
         (["cvae", "--mask", "half"], "There is no mask 'half'"),
+        (["vae", "--mask", "column"], "The vae completes nothing, so it takes no mask"),
         (["vae", "--epochs", "0"], "epochs must be positive, not 0."),
         (["vae", "--latent-dim", "0"], "The latent dimension must be at least 1, not 0."),
     ],

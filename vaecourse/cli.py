@@ -36,8 +36,9 @@ def train(
     seed: Annotated[int, typer.Option(help="Of weights, order and draws.")] = 0,
     latent_dim: Annotated[int, typer.Option(help="Dimension of the code z.")] = 20,
     mask: Annotated[
-        str, typer.Option(help="What the cvae sees: column or quadrants-1, -2, -3.")
-    ] = "column",
+        str | None,
+        typer.Option(help="What the cvae sees: column (if not given) or quadrants-1, -2, -3."),
+    ] = None,
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many epochs without progress.")
     ] = None,
@@ -106,6 +107,8 @@ def grade(
 ) -> None:
     """Grade what is in _course/submitted and show the marks.
 
+    The exit code is 1 if a submission could not be marked; all others are.
+
     Students' code runs with your rights and without a sandbox: grade work of people you do not
     trust only in a container or a spare account.
     """
@@ -123,6 +126,8 @@ def grade(
     for mark in marks:
         if mark.message:
             console.print(f"{mark.student}: {mark.message}", highlight=False)
+    if any(mark.score is None and mark.state != "no submission" for mark in marks):
+        raise typer.Exit(1)
 
 
 def _marks_table(marks: "list[Mark]") -> Table:

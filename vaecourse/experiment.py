@@ -31,7 +31,7 @@ def run(
     lr: float = 1e-3,
     seed: int = 0,
     latent_dim: int = 20,
-    mask: str = "column",
+    mask: str | None = None,
     patience: int | None = None,
     K: int = 100,
     progress: bool = False,
@@ -49,7 +49,8 @@ def run(
         lr: Adam's learning rate.
         seed: of weights, order, binarization and latent draws.
         latent_dim: Z.
-        mask: what the cvae and the baseline are shown, a name for `cvae.named_mask`.
+        mask: what the cvae and the baseline are shown, a name for `cvae.named_mask`; `column`
+            if none is given. The vae takes none.
         patience: epochs without progress on a held-out tenth before training stops; without it,
             every epoch on every training image.
         K: importance samples an image for the test log-likelihood.
@@ -62,6 +63,9 @@ def run(
         raise TrainingError(f"There is no model {model!r}: choose one of {', '.join(MODELS)}.")
     if latent_dim < 1:
         raise TrainingError(f"The latent dimension must be at least 1, not {latent_dim}.")
+    if model == "vae" and mask is not None:
+        raise TrainingError("The vae completes nothing, so it takes no mask: train the cvae.")
+    mask = mask or "column"
     place = resolve_device(device)
     about = {"model": model, "data": data, "device": device, "latent_dim": latent_dim}
     if model != "vae":

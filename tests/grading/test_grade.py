@@ -10,6 +10,7 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
+from vaecourse.cli import main
 from vaecourse.grading import CourseFolderError, NoSubmission, NotReleased
 from vaecourse.grading.course import Course
 from vaecourse.grading.export import export
@@ -241,9 +242,21 @@ def test_feedback_shows_the_message_of_a_hidden_check_and_not_the_check(
 ) -> None:
     (page,) = feedback(root=graded[0], students=["wrong"])
     text = page.read_text(encoding="utf-8")
-    assert "A point has no area." in text or "The unit disc has area" in text
+    assert "AssertionError: The unit disc has area π." in text
     for secret in ("HIDDEN TESTS", "isclose", "round_things ^"):
         assert secret not in text
+
+
+def test_command_exits_with_1_when_a_submission_could_not_be_marked(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(copy)
+    for student, code in (("unreadable", 1), ("right", 0)):
+        monkeypatch.setattr("sys.argv", ["vaecourse", "grade", "toy", "--student", student])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert (stop.value.code or 0) == code
+    assert "toy.ipynb is not a notebook" in capsys.readouterr().out
 
 
 def test_nothing_to_grade_is_said(released: Path, tmp_path: Path) -> None:
